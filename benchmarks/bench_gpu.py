@@ -13,19 +13,18 @@ import logging
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import array_exposures as arrays
 import numpy as np
 from compare_arrays import compare, summarize
 from gpu_variants import allow_variants, measure_variants
+from provenance import commit, versions
 
 from gpucoron import dq
 from gpucoron.backends import get_backend
@@ -348,20 +347,13 @@ def measure_long_life(case, backend, folder, n_exposures):
 
 def describe(backend):
     """Describe the device, the machine, the versions and the commit."""
-    packages = ("cupy-cuda13x", "cupy-cuda12x", "numpy", "scipy", "jwst", "stcal")
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     message = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "backend": backend.name,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "commit": commit(),
-        "versions": found,
+        "versions": versions("cupy-cuda13x", "cupy-cuda12x", "numpy", "scipy", "jwst", "stcal"),
     }
     if backend.name == "cuda":
         runtime = backend.xp.cuda.runtime
@@ -376,16 +368,6 @@ def describe(backend):
             "runtime": runtime.runtimeGetVersion(),
         }
     return message
-
-
-def commit():
-    """Return the commit: from git, or from the environment if there is no git folder."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("GPUCORON_COMMIT", "unknown")
-    return done.stdout.strip()
 
 
 def show(name, figures, n_kernels=None):

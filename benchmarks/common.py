@@ -3,14 +3,14 @@
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
+
+from provenance import commit, versions
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -141,17 +141,13 @@ def machine():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
-    packages = ("gpucoron", "jwst", "stcal", "numpy", "scipy")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": model,
         "cores": cores,
         "python": platform.python_version(),
-        "commit": commit,
-        "versions": {name: version(name) for name in packages},
+        "commit": commit(),
+        "versions": versions("jwst", "stcal", "numpy", "scipy"),
     }
 
 

@@ -31,6 +31,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 import bench_gpu  # noqa: E402
+import provenance  # noqa: E402
 from contact_part import SPOILED, Part, read_record  # noqa: E402
 
 #: seconds of the whole run
@@ -83,7 +84,7 @@ class Run:
         self.ends = self.began + options.deadline * (REHEARSAL_FACTOR if options.rehearse else 1)
         self.machine = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": bench_gpu.commit(),
+            "commit": provenance.commit(),
             "backend": "host" if options.rehearse else "cuda",
         }
         self.parts = {}

@@ -11,14 +11,14 @@ _HEAD = """# Validation
 
 % Written by docs/validation_page.py from benchmarks/validation/results/*.json; `make validation` updates both.
 
-This page compares gpucoron with jwst {jwst} (stcal {stcal}) on the same simulated exposures, whose true rates
-are known. Every number is a mean over independent exposures ({seeds}), followed by the error of the mean (±).
+This page compares gpucoron {gpucoron} with jwst {jwst} (stcal {stcal}) on the same simulated exposures, whose true
+rates are known. Every number is a mean over independent exposures ({seeds}), followed by the error of the mean (±).
 Widths are robust: half the distance between the quantiles at ±1 sigma. The simulations (`gpucoron.simulate`)
 contain photon, read, kTC and 1/f noise, cosmic rays and saturation. Bias, linearity and other corrections are
 perfect except in the first section.
 
 `make validation` repeats all measurements and writes this page. Each script in `benchmarks/validation/` can also
-be run separately; `--seeds 1` uses a single exposure.
+be run separately; `--seeds 1` uses a single exposure. {commits}
 """
 
 
@@ -60,9 +60,13 @@ def read_results(folder):
 
 def _head(found):
     some = next(iter(found.values()))["versions"]
+    commits = sorted({figures.get("commit", "unknown") for figures in found.values()})
     numbers = {len(figures["seeds"]) for name, figures in found.items() if name in {*_SECTIONS} - {"pipeline"}}
     seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{min(numbers, default=0)} seeds"
-    return _HEAD.format(jwst=some["jwst"], stcal=some["stcal"], seeds=seeds)
+    return _HEAD.format(
+        gpucoron=some["gpucoron"], jwst=some["jwst"], stcal=some["stcal"], seeds=seeds,
+        commits=f"Measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)}.",
+    )  # fmt: skip
 
 
 def write_summary(found):

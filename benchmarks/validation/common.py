@@ -7,8 +7,8 @@ arrays, so that both sides see the same counts and differ only in the step under
 import argparse
 import json
 import logging
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,9 @@ from gpucoron.steps.experimental_jumpramp import fit_without_jumps
 from gpucoron.steps.jump import flag_jumps
 from gpucoron.steps.likelihood import fit_exposure
 from gpucoron.steps.saturation import prepare_threshold
+
+sys.path.append(str(Path(__file__).parents[1]))
+from provenance import commit, versions
 
 RESULTS = Path(__file__).parent / "results"
 BACKEND = get_backend("cpu", n_threads=1)
@@ -65,7 +68,8 @@ def save(name, options, figures, digits=3):
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{name}.json"
     head = {
-        "versions": {package: version(package) for package in ("gpucoron", "jwst", "stcal", "numpy", "scipy")},
+        "versions": versions("jwst", "stcal", "numpy", "scipy"),
+        "commit": commit(),
         "seeds": list(range(1, options.seeds + 1)),
         "quick": options.quick,
     }
