@@ -40,7 +40,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# half an hour on two quiet cores; the exposures are simulated once
+# An hour and a half on two quiet cores; the exposures are simulated once. The figures of the README follow the results.
 bench: BENCH := $(BIN)/python benchmarks
 bench: $(VENV)/.dev
 	mkdir -p $(VENV)/bench
@@ -49,7 +49,12 @@ bench: $(VENV)/.dev
 	$(BENCH)/bench_optional.py --save --folder $(VENV)/bench
 	$(BENCH)/bench_end_to_end.py --save --folder $(VENV)/bench
 	$(BENCH)/bench_large.py --save --folder $(VENV)/bench
+	$(BENCH)/bench_batch.py --save --folder $(VENV)/bench/batch
+	$(BENCH)/bench_programme.py --save --folder $(VENV)/bench/programme
+	$(BENCH)/bench_start.py --repeat 9 --save --folder $(VENV)/bench
+	$(BENCH)/bench_memory.py --save --folder $(VENV)/bench
 	$(BIN)/python -m pytest benchmarks/test_steps.py -q --benchmark-columns=min,median,rounds --benchmark-sort=name
+	$(BIN)/python docs/readme_tables.py
 	$(BENCH)/goals.py
 
 # a minute, for the eye: tells what has lost a fifth against jwst since the results that were kept

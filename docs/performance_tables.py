@@ -3,23 +3,22 @@
 import json
 import statistics
 
+from validation_text import table, write_page
+
 _SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", "numpy": "gpucoron, NumPy only"}
 
 
-def write_measured(results, path):
-    """Write the tables; do not rewrite an unchanged file."""
-    sections = {"engine": _engine, "end-to-end": _end_to_end, "large": _large, "batch": _batch}
-    lines = [line for name, section in sections.items() for line in section(_latest(results, name))]
-    text = "\n".join(lines) + "\n"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+def write_measured(results, folder):
+    """Write a file ``performance_<kind>.md`` for each kind of benchmark; do not rewrite unchanged ones."""
+    for kind, section in _SECTIONS.items():
+        write_page(section(latest(results, kind)), folder / f"performance_{kind}.md")
 
 
-def _latest(results, name):
-    """Read the newest results of a name, by the date in the file name and in the file."""
-    kept = [json.loads(path.read_text()) | {"file": path.name} for path in results.glob(f"*-{name}-*.json")]
+def latest(results, kind):
+    """Read the newest results of a kind, by the date in the file; their file name is added to them."""
+    kept = [json.loads(path.read_text()) | {"file": path.name} for path in results.glob(f"*-{kind}-*.json")]
     if not kept:
-        msg = f"{results}: no results of benchmarks/bench_{name.replace('-', '_')}.py; run it with --save"
+        msg = f"{results}: no results of benchmarks/bench_{kind.replace('-', '_')}.py; run it with --save"
         raise FileNotFoundError(msg)
     return max(kept, key=lambda one: one["machine"]["date"])
 
@@ -119,3 +118,66 @@ def _batch(figures):
     yield f"A warm exposure takes {total:.2f} s ({spent}), {total / floor:.1f} times the floor of {floor:.2f} s:"
     yield "opening the ramp with jwst's reader, and saving rate and rateints.\n"
     yield _where(figures) + "\n"
+
+
+def _optional(figures):
+    header = ("step", "parameters", "exposure", "jwst, s", "gpucoron, s", "ratio")
+    yield from table(header, (_optional_row(row) for row in figures["rows"].values()))
+    yield f"Medians of {figures['repeat']} runs of both in turn, on {_threads(figures)}.\n"
+    yield _where(figures) + "\n"
+
+
+def _optional_row(row):
+    (step, parameters), *_ = ((name, of) for name, of in row["steps"].items() if not of["skip"])
+    chosen = ", ".join(f"`{name}={value!r}`" for name, value in parameters.items() if name != "skip")
+    instrument, subarray, _pattern, ngroups, nints = row["arguments"]
+    exposure = f"{instrument} {subarray}, {ngroups} x {nints}"
+    return f"`{step}`", chosen or "-", exposure, f"{row['jwst']:.3g}", f"{row['ours']:.3g}", f"{row['ratio']:.1f}"
+
+
+def _threads(figures):
+    return f"{figures['threads'] or figures['machine']['cores']} threads"
+
+
+def _start(figures):
+    rows = ((name, f"{one['seconds']:.3f}", f"{one['cpu']:.3f}") for name, one in figures["processes"].items())
+    yield from table(("process", "seconds", "CPU seconds"), rows)
+    yield f"Medians of {figures['repeat']} processes each, with all files in the system's cache.\n"
+    yield _where(figures) + "\n"
+
+
+def _memory(figures):
+    header = ("exposure", "limit, MB", "peak, MB", "seconds", "same products")
+    rows = (
+        (name, run["limit_mb"] or "none", f"{run['peak_mb']:.0f}", f"{run['seconds']:.1f}", _yes(run["same_products"]))
+        for name, runs in figures.items()
+        if isinstance(runs, list)
+        for run in runs
+    )
+    yield from table(header, rows)
+    yield _where(figures) + "\n"
+
+
+def _yes(is_true):
+    return "yes" if is_true else "no"
+
+
+def _programme(figures):
+    header = ("programme", "exposures", "raw data, GB", "gpucoron, s", "jwst, s", "ratio")
+    rows = (
+        (
+            name, one["exposures"], f"{one['bytes'] / 1e9:.2f}", ", ".join(f"{run:.1f}" for run in one["batch"]),
+            f"{one['jwst']:.0f}", f"{one['jwst'] / statistics.median(one['batch']):.1f}",
+        )
+        for name, one in figures.items()
+        if isinstance(one, dict) and "exposures" in one
+    )  # fmt: skip
+    yield from table(header, rows)
+    yield f"`gpucoron batch` with {figures['workers']} workers, all its runs; jwst in one process, once.\n"
+    yield _where(figures) + "\n"
+
+
+_SECTIONS = {
+    "engine": _engine, "end-to-end": _end_to_end, "large": _large, "batch": _batch, "programme": _programme,
+    "optional": _optional, "start": _start, "memory": _memory,
+}  # fmt: skip
