@@ -27,8 +27,8 @@ from gpucoron.parameters import (
     convert,
     copied_steps,
     refuse_unknown,
-    without_unused,
 )
+from gpucoron.parameters.without_effect import without_unused
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)

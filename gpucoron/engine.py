@@ -38,7 +38,10 @@ from gpucoron.parameters import (
     copied_steps,
     resolve,
     settle_run,
+)
+from gpucoron.parameters.without_effect import (
     tell_unused,
+    tell_unused_of_skipped,
     without_comparisons,
     without_unused,
 )
@@ -212,6 +215,9 @@ def plan(
         exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars, pars=pars
     )
     order = (only,) if only else order_of(exposure.facts, run_parameters.stage_1overf)
+    if only is None:
+        of_order = {name: parameters[name] for name in order}
+        tell_unused_of_skipped(STEPS, of_order, pipeline or {}, steps or {}, exposure.name)
     for name in STEPS.keys() - set(order):
         if parameters[name].pre_hooks or parameters[name].post_hooks:
             log.warning("%s: hooks of %s: not run, this instrument has no such step", exposure.name, name)

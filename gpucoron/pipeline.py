@@ -33,8 +33,8 @@ from gpucoron.parameters import (
     SPACEKLIP_CLASS,
     Parameter,
     differs,
-    without_comparisons,
 )
+from gpucoron.parameters.without_effect import without_comparisons
 from gpucoron.steps import STEPS, declared
 
 log = logging.getLogger(__name__)

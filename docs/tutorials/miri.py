@@ -78,14 +78,15 @@ plt.show()
 # Try each choice of stage 1
 # --------------------------
 #
-# Each choice changes a few parameters; all others keep the defaults of jwst.
+# Each choice changes a few parameters; all others keep the defaults of jwst. ``profile="recommended"`` uses the
+# likelihood fit, with rules that do not reject good groups of ramps that saturate.
 
 choices = {
     "jwst's defaults": {},
     "emicorr": {"steps": {"emicorr": {"skip": False}}},
     "emicorr, jumps above 3 sigma": {"steps": {"emicorr": {"skip": False}, "jump": {"rejection_threshold": 3.0}}},
     "emicorr, jumps above 6 sigma": {"steps": {"emicorr": {"skip": False}, "jump": {"rejection_threshold": 6.0}}},
-    "emicorr, likelihood fit": {"steps": {"emicorr": {"skip": False}, "ramp_fit": {"algorithm": "LIKELY"}}},
+    "recommended, with emicorr": {"profile": "recommended", "steps": {"emicorr": {"skip": False}}},
     "spaceKLIP's defaults": {"profile": "spaceklip"},
 }
 

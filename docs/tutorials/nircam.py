@@ -82,8 +82,9 @@ plt.show()
 # Try each choice of stage 1
 # --------------------------
 #
-# Each choice changes a few parameters; all others keep the defaults of jwst. ``profile="spaceklip"`` starts from the
-# defaults of spaceKLIP.
+# Each choice changes a few parameters; all others keep the defaults of jwst. ``profile="recommended"`` has
+# pseudo-reference rows and a model of the 1/f noise by kriging; ``profile="spaceklip"`` starts from the defaults of
+# spaceKLIP.
 
 choices = {
     "jwst's defaults": {},
@@ -95,6 +96,7 @@ choices = {
     },
     "1/f on rateints, medians": {"steps": {"subtract_1overf": {"skip": False, "model_type": "median"}}},
     "likelihood jumps and fit": {"steps": {"experimental_jumpramp": {"use": True}}},
+    "recommended": {"profile": "recommended"},
     "spaceKLIP's defaults": {"profile": "spaceklip"},
 }
 
@@ -113,7 +115,7 @@ with cache.activate():
 # Three of the differences, smoothed to the width of a point source. The circles mark the companion in roll 1 (red)
 # and in roll 2 (blue).
 
-shown = ["jwst's defaults", "1/f on rateints", "1/f on groups, kTC removed"]
+shown = ["jwst's defaults", "1/f on rateints", "recommended"]
 figure, axes = plt.subplots(len(shown), 1, figsize=(7, 9), layout="constrained")
 for axis, name in zip(axes, shown, strict=True):
     difference = rates[name, "roll 1"] - rates[name, "roll 2"]

@@ -198,7 +198,7 @@ def describe_plan(plan, options):
         f"input {sum(planned.input.n_bytes for planned in todo) / 1e6:.0f} MB, "
         f"products about {sum(planned.product_bytes for planned in todo) / 1e6:.0f} MB",
         f"memory up to {memory / 1e9:.2f} GB per worker (CPU)",
-        f"expected time about {seconds / cores:.0f} s on {cores} cores (CPU)",
+        f"expected time about {seconds / cores:.0f} s on {cores} core{'s' * (cores > 1)} (CPU)",
     ]
     return "\n".join(lines)
 

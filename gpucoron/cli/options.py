@@ -90,6 +90,10 @@ def add_verbosity(parser):
     how.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
+#: parameters of the run as a whole that have an option of their own
+_OF_RUN = ("save_calibrated_ramp", "save_intermediates", "stage_1overf", "rate_int_outliers")
+
+
 def parse_settings(settings, skip=()):
     """Convert ``STEP.PARAMETER=VALUE`` texts and names of steps to skip into step -> parameter -> value."""
     steps = {}
@@ -98,6 +102,8 @@ def parse_settings(settings, skip=()):
         step, dot, parameter = name.partition(".")
         if not (equals and dot):
             msg = f"--set {text}: expected STEP.PARAMETER=VALUE, for example jump.rejection_threshold=5"
+            if name.strip() in _OF_RUN:
+                msg = f"--set {text}: this is no parameter of a step; use --{name.strip().replace('_', '-')}"
             raise ParameterError(msg)
         steps.setdefault(step.strip(), {})[parameter.strip()] = value.strip()
     for step in skip:
@@ -107,7 +113,6 @@ def parse_settings(settings, skip=()):
 
 def run_parameters_of(options):
     """Return the given options that are parameters of the whole run."""
-    names = ("save_calibrated_ramp", "save_intermediates", "stage_1overf", "rate_int_outliers")
     # a command that writes no products lacks the options for saving
-    given = {name: getattr(options, name, None) for name in names}
+    given = {name: getattr(options, name, None) for name in _OF_RUN}
     return {name: value for name, value in given.items() if value is not None}

@@ -1,6 +1,7 @@
 """What is wrong with a request is told once, before libraries are loaded, and leaves no folder."""
 
 import logging
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from gpucoron import engine
 from gpucoron.cli import main
 from gpucoron.cli.output import NO_READER
 from tests.cases.batches import Raw
+from tests.cases.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,11 @@ def test_report_names_the_way_out(raw, capsys):
     assert "give products, or the folder with the products" in told(capsys, "report", raw.files[0])
 
 
+def test_a_parameter_of_the_run_names_its_option(raw, capsys):
+    message = told(capsys, "run", raw.files[0], "-o", "out", "--set", "stage_1overf=groups")
+    assert "use --stage-1overf" in message
+
+
 def test_help_lists_the_exit_codes(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
@@ -83,6 +90,11 @@ def test_help_lists_the_exit_codes(capsys):
     listed = capsys.readouterr().out.partition("exit codes:\n")[2].splitlines()
     codes = [int(line.split()[0]) for line in listed if line.split()[0].isdigit()]
     assert codes == [0, 1, 2, 130, NO_READER]
+    page = (ROOT / "docs" / "batch.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == codes
+    for code in (1, 2):
+        meaning = next(line.split(maxsplit=1)[1] for line in listed if line.split()[0] == str(code))
+        assert f"| {code} | {meaning} |" in page.replace("`", "")
     for wrong in (["run"], ["nothing"], ["run", "x.fits", "-o", "out", "-q", "-v"]):
         with pytest.raises(SystemExit) as ended:
             main(wrong)

@@ -9,7 +9,8 @@ import pytest
 from gpucoron import engine
 from gpucoron.batch.plan import make_plan
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import PIPELINE, RunParameters, changed, convert, resolve, without_comparisons, without_unused
+from gpucoron.parameters import PIPELINE, RunParameters, changed, convert, resolve
+from gpucoron.parameters.without_effect import without_comparisons, without_unused
 from gpucoron.steps import STEPS, declared
 
 CUSTOM = {

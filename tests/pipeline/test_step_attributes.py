@@ -157,6 +157,35 @@ def test_attributes_without_effect_are_named(exposures, tmp_path, caplog):
     assert [message.split()[0] for message in unused] == ["jump.input_dir", "jump.output_use_index"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "unused"),
+    [
+        ({"steps": {"subtract_1overf": {"model_type": "median"}}}, "subtract_1overf.model_type: not used, because "
+         "subtract_1overf is switched off; subtract_1overf.skip=False switches it on"),
+        ({"pipeline": {"stage_1overf": "groups"}}, "stage_1overf: not used, because subtract_1overf is switched off"),
+        ({"steps": {"experimental_jumpramp": {"max_diffs_one_sided": 3}}}, "experimental_jumpramp.use=True"),
+        ({"steps": {"apply_rateints_outliers": {"sigma_cut": 7.0}}}, "rate_int_outliers=True switches it on"),
+        # in use, switched off by the user, of another instrument, replaced (another warning), or the default
+        ({"steps": {"subtract_1overf": {"model_type": "median", "skip": False}}}, None),
+        ({"steps": {"subtract_1overf": {"model_type": "median", "skip": True}}}, None),
+        ({"steps": {"emicorr": {"algorithm": "sequential"}}}, None),
+        ({"steps": {"experimental_jumpramp": {"use": True}, "jump": {"rejection_threshold": 5}}}, None),
+        ({"pipeline": {"stage_1overf": "ints"}}, None),
+        ({"steps": {"subtract_1overf": {"model_type": "median"}}, "profile": "recommended"}, None),
+    ],
+)  # fmt: skip
+def test_settings_of_steps_that_are_off_are_named(exposures, caplog, settings, unused):
+    from gpucoron.engine import plan
+    from gpucoron.io.exposure import Exposure
+
+    case = exposures(*EXPOSURES["nircam"], shape=(24, 32))
+    with case.cache.activate(), caplog.at_level(logging.WARNING):
+        plan(Exposure.read_headers(case.path), backend="numpy", **settings)
+    warnings = [message for message in caplog.messages if "switched off" in message]
+    assert len(warnings) == (unused is not None)
+    assert all(unused in message and case.path.name[:10] in message for message in warnings)
+
+
 @pytest.mark.parametrize("coat", ["call", "reduce_file"])
 def test_parameters_that_compare_exposures_are_named(exposures, tmp_path, caplog, coat):
     from gpucoron import Coron1Pipeline
