@@ -17,6 +17,10 @@ class ParameterError(GpucoronError):
     """A step or a parameter does not exist, or its value is invalid."""
 
 
+class UserFileError(ParameterError):
+    """A file that a parameter names is missing, unreadable, or of the wrong kind; or it cannot be written."""
+
+
 class BackendUnavailableError(GpucoronError):
     """The requested backend cannot run on this machine."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from gpucoron.errors import OutputError
+from gpucoron.errors import ArgumentError, OutputError
 
 #: the path of one file or folder; and of one or several
 AnyPath: TypeAlias = str | Path
@@ -107,8 +107,11 @@ def check_folder(folder):
 
     Raises
     ------
-    OutputError
+    ArgumentError, OutputError
     """
+    if not isinstance(folder, str | os.PathLike):
+        msg = f"output_dir: expected the path of a folder, got {folder!r}"
+        raise ArgumentError(msg)
     nearest = Path(os.path.abspath(folder))
     while not os.path.lexists(nearest):
         nearest = nearest.parent

@@ -9,7 +9,12 @@ from gpucoron.errors import ParameterError
 def add_common(parser):
     """Add the options of all commands that write products."""
     parser.add_argument(
-        "-o", "--output-dir", required=True, metavar="DIR", help="folder for the products; created if needed"
+        "-o",
+        "--output-dir",
+        required=True,
+        type=_folder,
+        metavar="DIR",
+        help="folder for the products; created if needed",
     )
     add_settings(parser)
     parser.add_argument(
@@ -64,6 +69,14 @@ def add_settings(parser, *, backend=True):
         help="refit pixels without the integrations in which their rate is an outlier",
     )
     add_verbosity(parser)
+
+
+def _folder(text):
+    # of a shell variable that is not set
+    if not text:
+        msg = "the name is empty; use . for the current folder"
+        raise argparse.ArgumentTypeError(msg)
+    return text
 
 
 def memory_size(text):

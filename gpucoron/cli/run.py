@@ -1,12 +1,13 @@
 """``gpucoron run``: reduce files one after another."""
 
 import logging
+import os
 import time
 
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
 from gpucoron.cli.output import complain, report_error, say
-from gpucoron.errors import GpucoronError, ParameterError
+from gpucoron.errors import GpucoronError, InputError, ParameterError, UserFileError
 from gpucoron.files import check_folder
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,14 @@ def _run(options):
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
 
-    steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
+    options.files = list({os.path.realpath(path): path for path in reversed(options.files)}.values())[::-1]
+    try:
+        steps, parameters = check_request(
+            profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars
+        )
+    except UserFileError as error:
+        msg = f"{', '.join(options.files)}: {error}"
+        raise UserFileError(msg) from None
     _refuse_common_names(options.files, parameters)
     if options.backend in BACKENDS:  # the others choose one that can run
         get_backend(options.backend)
@@ -60,9 +68,18 @@ def _run(options):
 
 
 def _refuse_common_names(files, parameters):
-    """Refuse names of products that all files would share."""
+    """Refuse files whose products would have the same names."""
+    from gpucoron.batch.inputs import exposure_name
+
     if len(files) < 2:
         return
+    by_name = {}
+    for path in files:
+        by_name.setdefault(exposure_name(path), []).append(path)
+    for same in by_name.values():
+        if len(same) > 1:
+            msg = f"{' and '.join(same)} would write products of the same name; give only one of them"
+            raise InputError(msg)
     active = {step: one for step, one in parameters.items() if not one.skip}
     names = [f"{step}.output_file" for step, one in active.items() if one.output_file is not None]
     names += [f"{step}.opt_name" for step, one in active.items() if getattr(one, "opt_name", "") and one.save_opt]

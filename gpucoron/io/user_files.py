@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.errors import InputError, ParameterError, ReferenceFileError
+from gpucoron.errors import InputError, ParameterError, ReferenceFileError, UserFileError
 from gpucoron.files import first_line
 from gpucoron.io.fits_layout import check_regular, read_layout
 from gpucoron.io.persistence_file import read_ends
@@ -41,7 +41,7 @@ def check_files(table, parameters):
 
     Raises
     ------
-    ParameterError
+    UserFileError
         A file is missing, not a regular file, empty, unreadable, or of the wrong kind; or a file cannot be written.
     """
     for step_name, settings in parameters.items():
@@ -74,21 +74,21 @@ def _check_file(path, parameter, owner):
         problem = f"it cannot be read ({error.strerror})"
     if problem:
         msg = f"{owner}: {path!r}: {problem}; {advice}"
-        raise ParameterError(msg)
+        raise UserFileError(msg)
 
 
 def _check_name(path, owner, in_folder):
     names = os.path.expandvars(os.path.expanduser(path)).split(os.sep)
     if any(len(os.fsencode(name)) > _LONGEST_NAME for name in names):
         msg = f"{owner}: {path[:40]!r}...: the file name is too long; the maximum is {_LONGEST_NAME} bytes"
-        raise ParameterError(msg)
+        raise UserFileError(msg)
     folder = os.path.dirname(path) or "."
     if in_folder and not os.access(folder, os.W_OK | os.X_OK):
         msg = f"{owner}: {path!r}: there is no writable folder {folder}; create it, or give another file"
-        raise ParameterError(msg)
+        raise UserFileError(msg)
     if in_folder and os.path.exists(path) and not os.path.isfile(path):
         msg = f"{owner}: {path!r}: this is not a file; give another path"
-        raise ParameterError(msg)
+        raise UserFileError(msg)
 
 
 def read_files(steps, parameters, exposure):

@@ -1,5 +1,6 @@
 """experimental_jumpramp: jump rejection and ramp fit by likelihood in one step, instead of jump and ramp_fit."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from gpucoron.steps.likelihood import combine_integrations, fit_integrations, li
 from gpucoron.steps.noise_error import add_noise_error
 from gpucoron.steps.ramp_fit import select_groups
 from gpucoron.steps.values import Number, Switch
+
+log = logging.getLogger(__name__)
 
 #: a cosmic ray within an averaged group affects two differences: with four, half of them are bad
 MAX_DIFFS_ONE_SIDED = 4
@@ -158,6 +161,11 @@ def run(exposure, references, parameters, backend, *, replaced=None):
     if exposure.data.shape[1] < FEWEST_GROUPS:
         return skipped(f"fewer than {FEWEST_GROUPS} groups: there is nothing to fit")
     facts = exposure.facts
+    if exposure.data.shape[1] == FEWEST_GROUPS + 1 and (facts.nframes or 1) > 1:
+        log.warning(
+            "experimental_jumpramp: a cosmic ray within the second of three averaged groups changes both differences "
+            "of a ramp, which then gets a wrong rate without a flag; jump and ramp_fit also compare the integrations"
+        )
     ramp_fit = (replaced or {}).get("ramp_fit")
     if ramp_fit is not None and (ramp_fit.firstgroup is not None or ramp_fit.lastgroup is not None):
         select_groups(exposure.groupdq, ramp_fit.firstgroup, ramp_fit.lastgroup)

@@ -78,6 +78,29 @@ def test_report_names_the_way_out(raw, capsys):
     assert "give products, or the folder with the products" in told(capsys, "report", raw.files[0])
 
 
+def test_files_with_products_of_the_same_name_are_refused(raw, tmp_path, capsys):
+    """With --overwrite, the second would replace the products of the first."""
+    name = raw.files[0].name
+    (tmp_path / name).write_bytes(raw.files[0].read_bytes())
+    ramp = tmp_path / name.replace("_uncal", "_ramp")
+    ramp.write_bytes(b"")
+    for other in (tmp_path / name, ramp):
+        message = told(capsys, "run", raw.files[0], other, "-o", tmp_path / "out", "--overwrite")
+        assert f"{raw.files[0]} and {other} would write products of the same name" in message
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_of_the_user_is_told_with_the_exposure(raw, capsys):
+    message = told(capsys, "run", raw.files[0], "-o", "out", "--set", "dq_init.user_supplied_dq=none.fits")
+    assert f"{raw.files[0]}: dq_init.user_supplied_dq: 'none.fits': there is no such file" in message
+
+
+def test_an_output_folder_without_a_name_is_refused(raw, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", str(raw.files[0]), "-o", ""])
+    assert "use . for the current folder" in capsys.readouterr().err
+
+
 def test_a_parameter_of_the_run_names_its_option(raw, capsys):
     message = told(capsys, "run", raw.files[0], "-o", "out", "--set", "stage_1overf=groups")
     assert "use --stage-1overf" in message

@@ -321,7 +321,9 @@ def _compare_keywords(found, expected):
 
 
 #: what jwst leaves of the suffix of an earlier result in the names of further products: docs/deviations.md
-_LEFT_OF_SUFFIX = re.compile(r"_of(_[a-z]+)?(?=_(fitopt|likely_chisq|flicker_bkg|flicker_noise|mask)\.fits$)")
+_LEFT_OF_SUFFIX = re.compile(
+    r"_(of(_[a-z]+)?|charge_migration)(?=_(fitopt|likely_chisq|flicker_bkg|flicker_noise|mask)\.fits$)"
+)
 
 
 def _compare_files(ours, theirs, *, is_likely):

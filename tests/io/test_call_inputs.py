@@ -9,7 +9,7 @@ from astropy.io import fits
 
 import gpucoron
 from gpucoron import batch
-from gpucoron.errors import InputError
+from gpucoron.errors import ArgumentError, InputError
 from tests.cases.pipelines import SLOPE_ARRAYS
 
 
@@ -87,6 +87,11 @@ def test_other_inputs_of_a_batch_are_refused(given, tmp_path):
 def test_a_call_without_input(case):
     with case.cache.activate(), pytest.raises(InputError, match=r"missing; expected the path.*or one open RampModel"):
         gpucoron.Coron1Pipeline.call()
+
+
+def test_an_output_folder_that_is_no_path_is_named(case):
+    with case.cache.activate(), pytest.raises(ArgumentError, match="output_dir: expected the path of a folder, got 5"):
+        gpucoron.run_single_file(case.path, 5)
 
 
 def edited(path, tmp_path, edit):

@@ -152,6 +152,13 @@ def make_hit_arrays():
     return arrays
 
 
+@pytest.mark.parametrize(("ngroups", "nframes", "is_warned"), [(3, 8, True), (3, 1, False), (4, 8, False)])
+def test_three_averaged_groups_cause_a_warning(ngroups, nframes, is_warned, caplog):
+    arrays = make_arrays(ngroups=ngroups, nframes=nframes, shape=(8, 10))
+    experimental_jumpramp.run(*make_step_inputs(arrays))
+    assert any("wrong rate without a flag" in message for message in caplog.messages) == is_warned
+
+
 def test_experimental_jumpramp_is_one_sided():
     arrays = make_hit_arrays()
     flags = {}

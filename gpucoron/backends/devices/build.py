@@ -218,13 +218,23 @@ def _build(name, source, text, compiler, options, *, in_background=False):
     path = _path(name, source, text, compiler, options)
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_writable(path.parent)
     # Written elsewhere and renamed: other processes wait for the lock and never load half a library.
     with _locked(path, in_background=in_background):
         if not path.exists():
             _remove_drafts(path)
             _compile(compiler, options, source, text, path, in_background)
     return path
+
+
+def _make_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        msg = f"{folder}: cannot write compiled kernels there ({error.strerror}); set GPUCORON_CACHE to another folder"
+        raise RuntimeError(msg) from None
 
 
 @contextmanager

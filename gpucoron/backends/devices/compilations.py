@@ -47,6 +47,8 @@ _lock = threading.Lock()
 _begun: dict[tuple, _Compilation] = {}
 #: kernel files that cannot be compiled or loaded
 _refused: set[str] = set()
+#: causes that a warning has named
+_told: set[str] = set()
 _places = threading.BoundedSemaphore(_MOST_AT_A_TIME)
 
 
@@ -85,7 +87,10 @@ def _is_ready(source, by_pixel):
         build.library(source, by_pixel)
     except (RuntimeError, OSError) as error:
         _refused.add(source)
-        log.warning("NumPy replaces the native kernels of %s: %s", source, error)
+        # one cause may concern all kernels
+        level = logging.INFO if str(error) in _told else logging.WARNING
+        log.log(level, "NumPy replaces the native kernels of %s: %s", source, error)
+        _told.add(str(error))
         return False
     return True
 
@@ -141,6 +146,7 @@ def forget():
     _lock, _places = threading.Lock(), threading.BoundedSemaphore(_MOST_AT_A_TIME)
     _begun.clear()
     _refused.clear()
+    _told.clear()
     build.forget_compilers()
 
 

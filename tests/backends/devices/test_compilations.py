@@ -249,3 +249,15 @@ def test_the_switch_asks_to_wait(folder, monkeypatch, launched):
     assert not (folder / "cache").exists()
     linearized(native)
     assert launched == ["correct_strips"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_once(folder, monkeypatch, caplog):
+    (folder / "file").touch()
+    monkeypatch.setenv("GPUCORON_CACHE", str(folder / "file" / "cache"))
+    monkeypatch.setenv(build.SWITCH, "wait")
+    (folder / "go").touch()
+    with caplog.at_level(logging.WARNING):
+        assert not any(compilations.are_ready([(source, False)]) for source in compilations.COMMON)
+    (message,) = [message for message in caplog.messages if "NumPy replaces" in message]
+    assert f"{folder}/file/cache: cannot write" in message
+    assert "set GPUCORON_CACHE to another folder" in message
