@@ -1,5 +1,6 @@
 """The figures in the README and on the page on performance are those of the latest results, and versions agree."""
 
+import json
 import re
 import shutil
 
@@ -68,3 +69,36 @@ def test_versions_agree():
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
     assert cited == released
     assert gpucoron.__version__ == released or ".dev" in gpucoron.__version__
+
+
+def test_readme_has_the_figures_of_the_recommended_settings():
+    """The sentences are written by hand; their numbers are those of benchmarks/validation."""
+    text = " ".join(README.split())
+    nircam, miri = (
+        json.loads((ROOT / "benchmarks" / "validation" / "results" / f"contrast_{name}.json").read_text())["cases"]
+        for name in ("nircam", "miri")
+    )
+
+    def mean(case, key, choice="recommended"):
+        return case[choice][key]["mean"]
+
+    def lower(case, key):
+        return f"{100 * (1 - mean(case, key)):.0f} %"
+
+    bright, faint, saturated, few = (
+        *(nircam[f"{name} star"] for name in ("bright", "faint", "saturated")), miri["few groups"],
+    )  # fmt: skip
+    assert lower(saturated, "inner") == lower(saturated, "outer")
+    kept = bright["recommended"]["kept"]
+    beyond, within = lower(bright, "outer"), lower(bright, "inner")
+    others = (
+        f"{lower(faint, 'outer')} and {lower(faint, 'inner')} for a faint star, {lower(saturated, 'inner')} for one"
+    )
+    for sentence in (
+        f"{beyond} lower beyond 1.5\" than with jwst's defaults, and {within} lower within ({others} that saturates)",
+        f"kept its flux ({kept['mean']:.3f} ± {kept['error']:.3f})",
+        f"{mean(bright, 'pull_width'):.2f} times ERR instead of {mean(bright, 'pull_width', 'jwst defaults'):.2f}",
+        f"the noise of single pixels was {lower(few, 'pixels_inner')} lower than with jwst's defaults",
+        f"{mean(few, 'pull_width'):.2f} times ERR instead of {mean(few, 'pull_width', 'jwst defaults'):.2f}",
+    ):
+        assert sentence in text
