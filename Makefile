@@ -61,9 +61,10 @@ bench: $(VENV)/.dev
 bench-quick: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_engine.py --cases nircam-small miri-small --no-memory --no-1overf
 
-# Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
+# Against the truth of simulations: an hour or more. SCENES=FILE.npz adds the observed scenes of companion_noise, which
+# are not in the repository, and takes longer. QUICK=--quick for a rehearsal that leaves the results alone.
 validation: $(VENV)/.dev
-	$(BIN)/python benchmarks/validation $(if $(QUICK),--quick --results $(VENV)/validation --page $(VENV)/validation/page.md)
+	$(BIN)/python benchmarks/validation $(if $(SCENES),--scenes $(SCENES)) $(if $(QUICK),--quick --results $(VENV)/validation --page $(VENV)/validation/page.md)
 
 # On a machine with a GPU, by the Python that has CuPy there; nothing is installed. Nine minutes at most; the figures go
 # to OUT. The three targets below it take as long as they need.

@@ -40,17 +40,9 @@ def write_validation_page(results, path):
     write_page(lines, path)
 
 
-#: results are named after their script; these were measured when it had another name
-_OLD_NAMES = {"flicker": "subtract_1overf"}
-
-
 def find_results(folder):
     """Find the files of figures: name of the script -> path."""
-    found = {path.stem: path for path in sorted(folder.glob("*.json"))}
-    for old, new in _OLD_NAMES.items():
-        if old in found:
-            found.setdefault(new, found.pop(old))
-    return found
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
 def read_results(folder):
@@ -59,14 +51,23 @@ def read_results(folder):
 
 
 def _head(found):
-    some = next(iter(found.values()))["versions"]
-    commits = sorted({figures.get("commit", "unknown") for figures in found.values()})
+    some = max(found.values(), key=lambda figures: "commit" in figures)["versions"]
     numbers = {len(figures["seeds"]) for name, figures in found.items() if name in {*_SECTIONS} - {"pipeline"}}
     seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{min(numbers, default=0)} seeds"
     return _HEAD.format(
         gpucoron=some["gpucoron"], jwst=some["jwst"], stcal=some["stcal"], seeds=seeds,
-        commits=f"Measured at commit{'s' * (len(commits) > 1)} {', '.join(commits)}.",
+        commits=_commits(found),
     )  # fmt: skip
+
+
+def _commits(found):
+    """Say at which commit each part was measured; older results do not tell."""
+    names = {}
+    for name, figures in found.items():
+        names.setdefault(figures.get("commit", "an earlier one"), []).append(name)
+    latest, *others = sorted(names, key=lambda commit: -len(names[commit]))
+    parts = [f"commit {latest}", *(f"{', '.join(names[commit])} at {commit}" for commit in others)]
+    return f"Measured at {'; '.join(parts)}."
 
 
 def write_summary(found):

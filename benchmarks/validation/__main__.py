@@ -1,6 +1,7 @@
 """Run all measurements and write the pages: ``make validation``.
 
 python benchmarks/validation [--quick] [--seeds N] [--results FOLDER] [--only rates,jumps] [--page FILE]
+    [--scenes FILE.npz]
 """
 
 import argparse
@@ -24,10 +25,12 @@ def main():
         "--page", type=Path, default=DOCS / "validation.md", help="Markdown to write; recommended.md beside it"
     )
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--scenes", help="npz file of observed scenes for companion_noise; without it, it has none")
     options, passed_on = parser.parse_known_args()
     passed_on += ["--results", str(options.results)]
     for name in () if options.only == "none" else options.only.split(","):
-        import_module(name).main(passed_on)
+        observed = ["--scenes", options.scenes] if options.scenes and name == "companion_noise" else []
+        import_module(name).main(passed_on + observed)
     sys.path.insert(0, str(DOCS))
     from recommended_page import write_recommended_page
     from validation_page import write_validation_page
