@@ -53,13 +53,15 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out the cases of a missing device; with --require-gpu, keep only the cases of the device."""
+    """Leave out the cases of a missing device; with --require-gpu, keep only the cases of the device. Set the order."""
     if config.getoption("--require-gpu"):
         deselect(config, items, lambda item: not runs_on(item, config.getoption("--device")))
     elif config.stash[WHY_NO_GPU]:
         deselect(config, items, lambda item: runs_on(item, "cuda"))
     if not runs_whole_modules(config):
         deselect(config, items, lambda item: item.get_closest_marker("after_its_module"))
+    # last of all, so that they need not wait for tests that another process has not run yet
+    items.sort(key=lambda item: item.get_closest_marker("after_its_module") is not None)
     answers_as = skip_older_jwst()
     for item in items:
         if answers_as is not None and item.get_closest_marker("parity"):

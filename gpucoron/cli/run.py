@@ -43,7 +43,10 @@ def _run(options):
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
 
-    options.files = list({os.path.realpath(path): path for path in reversed(options.files)}.values())[::-1]
+    files = {}  # a file that is given twice is reduced once
+    for path in options.files:
+        files.setdefault(os.path.realpath(path), path)
+    options.files = list(files.values())
     try:
         steps, parameters = check_request(
             profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars

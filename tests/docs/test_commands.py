@@ -13,7 +13,8 @@ from tests.cases.paths import ROOT
 
 #: programs of others; their arguments are not checked
 OTHERS = {
-    "export", "cd", ".", "git", "unzip", "printf", "grep", "ssh", "dask", "pre-commit", "g++", "for", "do", "done",
+    "export", "cd", ".", "mkdir", "git", "unzip", "printf", "grep", "ssh", "dask", "pre-commit", "g++", "for", "do",
+    "done",
 }  # fmt: skip
 #: pipelines and steps of jwst; a list, because the import of jwst takes seconds
 JWSTS = {"calwebb_detector1", "calwebb_image2", "calwebb_coron3", "saturation"}

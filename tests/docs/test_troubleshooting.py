@@ -36,6 +36,11 @@ def _truncate(monkeypatch):
     return _run()
 
 
+def _give_a_product():
+    shutil.copy("x_uncal.fits", "x_rate.fits")
+    return ["run", "x_rate.fits", "-o", "stage1"]
+
+
 def _give_a_rate(monkeypatch):
     fits.HDUList(
         [fits.PrimaryHDU(header=fits.getheader("x_uncal.fits")), fits.ImageHDU([[1.0, 2.0]], name="SCI")]
@@ -110,6 +115,7 @@ PROVOKED = {
     "no such file": lambda _: ["run", "y_uncal.fits", "-o", "stage1"],
     "is a folder; use gpucoron batch": lambda _: ["run", ".", "-o", "stage1"],
     "truncated: ... bytes; download it again": _truncate,
+    "a product without ramps": lambda _: _give_a_product(),
     "SCI has 2 axes, a ramp has 4": _give_a_rate,
     "no *_uncal.fits found": lambda _: ["batch", "raw*", "-o", "stage1"],
     "NGROUPS is ..., but SCI holds ... groups": _cut,
