@@ -52,7 +52,8 @@ def _run(options):
             profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars
         )
     except UserFileError as error:
-        msg = f"{', '.join(options.files)}: {error}"
+        more = f" and {len(options.files) - 3} more" if len(options.files) > 3 else ""
+        msg = f"{', '.join(options.files[:3])}{more}: {error}"
         raise UserFileError(msg) from None
     _refuse_common_names(options.files, parameters)
     if options.backend in BACKENDS:  # the others choose one that can run
