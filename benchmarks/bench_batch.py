@@ -76,7 +76,8 @@ def run_batch(files, output, workers, environment):
     command = [sys.executable, "-m", "gpucoron", "batch", *map(str, files), "-o", str(output), "-q"]
     subprocess.run([*command, "--backend", "cpu", "--workers", str(workers)], env=environment, check=True)
     seconds = time.perf_counter() - start
-    records = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+    lines = (output / "manifest.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["status"] == "done"]
     met, warm = set(), []
     for record in records:
         if record["pid"] in met:
