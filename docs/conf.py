@@ -47,7 +47,7 @@ exclude_patterns = [
     "_generated/defaults_*",
     "_generated/functions_of_steps.md",
     "_generated/parameters_*",
-    "_generated/performance_measured.md",
+    "_generated/performance_*",
     "_generated/unreleased.md",
     "_generated/tutorials/sg_*",
 ]
