@@ -2,7 +2,7 @@
 
 import logging
 
-from gpucoron.parameters import BASED_ON_JWST, convert, known_parameters
+from gpucoron.parameters import BASED_ON_JWST, RunParameters, convert, known_parameters
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def tell_unused(table, steps):
 def tell_unused_of_skipped(table, settled, run_parameters, steps, exposure):
     """Warn about the user's settings of steps that are switched off for an exposure.
 
-    Not named are settings of steps whose ``skip`` the user has set, and of those that another step replaces (`unused`).
+    Not named are settings of steps whose switch the user has set, and of those that another step replaces (`unused`).
 
     Parameters
     ----------
@@ -86,9 +86,9 @@ def tell_unused_of_skipped(table, settled, run_parameters, steps, exposure):
         step, given = table[name], dict(steps.get(name) or {})
         kept = _hooks_and(step.for_run)
         unused = [f"{name}.{key}" for key, value in given.items() if value is not None and key not in kept]
-        if "stage" in step.helpers and run_parameters.get("stage_1overf") not in (None, "ints"):
+        if "stage" in step.helpers and run_parameters.get("stage_1overf") not in (None, RunParameters().stage_1overf):
             unused.append("stage_1overf")
-        if values.skip and unused and "skip" not in given and name not in replaced:
+        if values.skip and unused and given.keys().isdisjoint(("skip", step.switch)) and name not in replaced:
             log.warning(
                 "%s: %s: not used, because %s is switched off; %s switches it on",
                 exposure, ", ".join(unused), name, _switch_of(step),

@@ -168,6 +168,7 @@ def test_attributes_without_effect_are_named(exposures, tmp_path, caplog):
         # in use, switched off by the user, of another instrument, replaced (another warning), or the default
         ({"steps": {"subtract_1overf": {"model_type": "median", "skip": False}}}, None),
         ({"steps": {"subtract_1overf": {"model_type": "median", "skip": True}}}, None),
+        ({"steps": {"experimental_jumpramp": {"use": False}}}, None),
         ({"steps": {"emicorr": {"algorithm": "sequential"}}}, None),
         ({"steps": {"experimental_jumpramp": {"use": True}, "jump": {"rejection_threshold": 5}}}, None),
         ({"pipeline": {"stage_1overf": "ints"}}, None),
