@@ -40,7 +40,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# An hour and a half on two quiet cores; the exposures are simulated once. The figures of the README follow the results.
+# About an hour on two quiet cores; the exposures are simulated once. The figures of the README follow the results.
 bench: BENCH := $(BIN)/python benchmarks
 bench: $(VENV)/.dev
 	mkdir -p $(VENV)/bench

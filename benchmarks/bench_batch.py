@@ -21,6 +21,8 @@ from pathlib import Path
 
 import common
 
+from gpucoron.records.manifest import read_manifests
+
 SET = [("MEDIUM8", 4)] * 9 + [("DEEP8", 15)] * 2
 
 
@@ -76,10 +78,8 @@ def run_batch(files, output, workers, environment):
     command = [sys.executable, "-m", "gpucoron", "batch", *map(str, files), "-o", str(output), "-q"]
     subprocess.run([*command, "--backend", "cpu", "--workers", str(workers)], env=environment, check=True)
     seconds = time.perf_counter() - start
-    lines = (output / "manifest.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if record["status"] == "done"]
     met, warm = set(), []
-    for record in records:
+    for record in sorted(read_manifests(output)[0].values(), key=lambda record: record["finished"]):
         if record["pid"] in met:
             warm.append(record["seconds"])
         met.add(record["pid"])

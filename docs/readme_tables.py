@@ -9,6 +9,8 @@ from pathlib import Path
 from performance_tables import latest
 from validation_text import say, table
 
+from gpucoron.steps.describe import INSTRUMENTS
+
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- measured: begin (python docs/readme_tables.py) -->\n\n", "<!-- measured: end -->\n"
 
@@ -56,8 +58,8 @@ def _exposures(results):
     yield say(
         f"Including all I/O, one exposure takes {min(over):.1f} to {max(over):.1f} times as long as its I/O by jwst's",
         f"models alone, and jwst {min(faster):.0f} to {max(faster):.0f} times as long as gpucoron.",
-        f"For {batch['exposures']} small NIRCam",
-        f"exposures, {batch['workers']} workers are {ratios['jwst warm, with our start']:.1f} times faster than an",
+        f"For {batch['exposures']} small NIRCam exposures, {batch['workers']} workers are",
+        f"{ratios['jwst warm, with our start']:.1f} times faster than an",
         f"already imported jwst including start-up, and {ratios['jwst warm']:.0f} times excluding it.",
         "`docs/performance.md` has all measurements, with their dates and commits.",
     )
@@ -69,7 +71,7 @@ def _exposure(case):
     ours, theirs = case["memory"]["ours"], case["memory"]["jwst"]
     with_emicorr = ", with emicorr" if case["steps"] else ""
     return (
-        f"{_name(instrument)} {subarray}, {ngroups} groups x {nints} integrations{with_emicorr}",
+        f"{INSTRUMENTS[instrument]} {subarray}, {ngroups} groups x {nints} integrations{with_emicorr}",
         f"{seconds['jwst']:.1f} s", f"{seconds['ours']:.2g} s", f"{case['ratios']['ours']:.1f}",
         f"{ours['ramp_mb']:.0f} MB", f"{theirs['peak_mb']:.0f} MB", f"{ours['peak_mb']:.0f} MB",
     )  # fmt: skip
@@ -94,10 +96,6 @@ def _programmes(results):
 
 def _machine(figures):
     return f"{figures['machine']['cores']} cores of an {figures['machine']['processor']}"
-
-
-def _name(instrument):
-    return {"NIRCAM": "NIRCam"}.get(instrument, instrument)
 
 
 def _size(count):

@@ -17,7 +17,7 @@ from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
-from gpucoron.files import AnyPath, Paths, check_folder
+from gpucoron.files import AnyPath, Paths, check_is_path
 from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
@@ -483,7 +483,7 @@ def reduce_file(
     """
     path = check_path(path)
     if save_results:
-        check_folder(output_dir)
+        check_is_path(output_dir)
     steps, _parameters = check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)

@@ -98,6 +98,13 @@ def list_tree(folder):
         yield from (os.path.join(where, name) for name in sorted(names))
 
 
+def check_is_path(folder):
+    """Raise an ArgumentError if the argument ``output_dir`` is not a path. Nothing is written."""
+    if not isinstance(folder, str | os.PathLike):
+        msg = f"output_dir: expected the path of a folder, got {folder!r}"
+        raise ArgumentError(msg)
+
+
 def check_folder(folder):
     """Check that files can be written to a folder, or that it can be created. Nothing is created.
 
@@ -107,11 +114,8 @@ def check_folder(folder):
 
     Raises
     ------
-    ArgumentError, OutputError
+    OutputError
     """
-    if not isinstance(folder, str | os.PathLike):
-        msg = f"output_dir: expected the path of a folder, got {folder!r}"
-        raise ArgumentError(msg)
     nearest = Path(os.path.abspath(folder))
     while not os.path.lexists(nearest):
         nearest = nearest.parent

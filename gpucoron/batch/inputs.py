@@ -110,14 +110,22 @@ def find_files(paths: Paths) -> list[Path]:
 
 def refuse_duplicates(inputs):
     """Set an error on files whose products would have the same names."""
-    by_name = {}
+    messages = describe_same_names(found.path for found in inputs)
     for found in inputs:
-        by_name.setdefault(found.name, []).append(found)
-    for duplicates in by_name.values():
-        if len(duplicates) > 1:
-            msg = f"{' and '.join(str(found.path) for found in duplicates)} would write products of the same name"
-            for found in duplicates:
-                found.error = found.error or InputError(f"{msg}; give only one of them")
+        if found.name in messages:
+            found.error = found.error or InputError(messages[found.name])
+
+
+def describe_same_names(paths):
+    """Find files whose products would have the same names: name of the exposure -> message."""
+    by_name = {}
+    for path in paths:
+        by_name.setdefault(exposure_name(path), []).append(str(path))
+    return {
+        name: f"{' and '.join(same)} would write products of the same name; give only one of them"
+        for name, same in by_name.items()
+        if len(same) > 1
+    }
 
 
 def _expand(text, missing, lists=()):

@@ -73,17 +73,13 @@ def _run(options):
 
 def _refuse_common_names(files, parameters):
     """Refuse files whose products would have the same names."""
-    from gpucoron.batch.inputs import exposure_name
+    from gpucoron.batch.inputs import describe_same_names
 
     if len(files) < 2:
         return
-    by_name = {}
-    for path in files:
-        by_name.setdefault(exposure_name(path), []).append(path)
-    for same in by_name.values():
-        if len(same) > 1:
-            msg = f"{' and '.join(same)} would write products of the same name; give only one of them"
-            raise InputError(msg)
+    same = describe_same_names(files)
+    if same:
+        raise InputError("; ".join(same.values()))
     active = {step: one for step, one in parameters.items() if not one.skip}
     names = [f"{step}.output_file" for step, one in active.items() if one.output_file is not None]
     names += [f"{step}.opt_name" for step, one in active.items() if getattr(one, "opt_name", "") and one.save_opt]
